@@ -59,20 +59,26 @@ pub mod profile;
 
 pub use aggregation::{aggregate, anytime, coding_rate, explain, heat, quantile};
 #[cfg(feature = "checkpoint")]
-pub use network::{architecture, limits, plan};
+pub(crate) use network::limits;
+#[cfg(feature = "checkpoint")]
+pub use network::{architecture, plan};
 pub use patches::{bag, batch, color, normalize, patch};
 
 pub use aggregate::RunningMean;
 pub use anytime::{AnyTime, StopRule};
-pub use bag::{Bag, Grid, Views};
-pub use batch::{BatchShape, PatchBatch, PatchSource};
 #[cfg(feature = "checkpoint")]
-pub use checkpoint::Checkpoint;
+pub use architecture::Architecture;
+pub use bag::{Bag, Grid, Views};
+pub use batch::{BatchShape, Batches, PatchBatch, PatchSource, SourceError};
+#[cfg(feature = "checkpoint")]
+pub use checkpoint::{Checkpoint, ModelPlan, Spec};
 pub use color::Color;
 pub use embed::{Embed, FeatureLayer, Rows};
 pub use error::{Error, Result};
 pub use normalize::Normalization;
 pub use patch::{Crop, Filter, ImageSize, MultiScale, PatchSide, PatchSpec};
+#[cfg(feature = "checkpoint")]
+pub use plan::Plan;
 pub use random::{Address, Purpose};
 
 /// The readme's example is a test.

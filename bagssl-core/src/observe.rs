@@ -17,7 +17,7 @@ pub enum Event<'a> {
         /// The epoch, counted from 0.
         epoch: u32,
         /// Named metrics: the loss and its terms, the learning rate.
-        figures: &'a [(&'static str, f64)],
+        metrics: &'a [(&'static str, f64)],
     },
     /// A step was skipped because its loss or its gradient is not finite.
     Skipped {
@@ -36,7 +36,7 @@ pub enum Event<'a> {
         /// Total number of steps done.
         step: u64,
         /// The mean of each metric over the epoch's steps.
-        figures: &'a [(&'static str, f64)],
+        metrics: &'a [(&'static str, f64)],
     },
     /// The projections of an epoch's last batch. Sent before [`Event::Epoch`].
     Projections {
@@ -59,7 +59,7 @@ pub enum Event<'a> {
         /// The verdict: healthy, suspect or collapsed.
         verdict: &'a str,
         /// Named metrics.
-        figures: &'a [(&'static str, f64)],
+        metrics: &'a [(&'static str, f64)],
         /// The reasons why it is not healthy, one sentence each.
         reasons: &'a [String],
     },

@@ -18,7 +18,7 @@
 //! let value = Loss::tcr(200.0, 0.2).check()?.value::<_, Stock>(projections)?;
 //! // Patches of one image agree, and the images are as far apart as possible: the lower bound.
 //! let bound = -(1.0 + 2.0 / (2.0 * 0.2_f64)).ln();
-//! assert!((value.figure("tcr").unwrap() - bound).abs() < 1e-6);
+//! assert!((value.metric("tcr").unwrap() - bound).abs() < 1e-6);
 //! # Ok::<(), bagssl_train::Error>(())
 //! ```
 //!
@@ -43,8 +43,10 @@ pub mod backend;
 pub use config::{CheckedConfig, TrainConfig};
 pub use error::{Error, Result};
 pub use loss::Loss;
+pub use optimizer::{Optimizer, OptimizerConfig};
 pub use preset::{PRESETS, Preset};
-pub use trainer::Trainer;
+pub use run_state::{Nowhere, StateStore};
+pub use trainer::{Ended, RunInfo, Trainer};
 
 /// The readme's example is a test.
 #[cfg(doctest)]

@@ -9,12 +9,12 @@ use crate::optimizer::OptimizerConfig;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Parameters, their gradients and the optimizer's state, all in `f32`.
-    pub parameters: u64,
+    parameters: u64,
     /// The activations that the forward pass stores for the backward pass, per patch.
-    pub patch: u64,
+    patch: u64,
     /// The additional memory of the backward pass, per patch: the input and output gradients of the
     /// largest feature map.
-    pub transient: u64,
+    transient: u64,
 }
 
 impl MemoryEstimate {

@@ -61,10 +61,10 @@ fn tcr_by_hand() {
     let value = value(Loss::tcr(3.0, 0.2), &values, [2, 2, 2]);
     let cosine = (std::f64::consts::SQRT_2 + 2.0) / 4.0;
     let rate = -0.25 * (36_f64.ln() + 11_f64.ln());
-    close("invariance", value.figure("invariance").unwrap(), cosine, 1e-6);
-    close("tcr", value.figure("tcr").unwrap(), rate, 1e-6);
-    close("loss", value.figure("loss").unwrap(), rate - 3.0 * cosine, 1e-6);
-    close("share", value.figure("tcr_share").unwrap(), rate / (-(6_f64.ln())), 1e-6);
+    close("invariance", value.metric("invariance").unwrap(), cosine, 1e-6);
+    close("tcr", value.metric("tcr").unwrap(), rate, 1e-6);
+    close("loss", value.metric("loss").unwrap(), rate - 3.0 * cosine, 1e-6);
+    close("share", value.metric("tcr_share").unwrap(), rate / (-(6_f64.ln())), 1e-6);
 }
 
 /// One dimension, three images: patch 0 is 0, 2, 4 and patch 1 is 0, 0, 0. Differences 0, 4, 16 on average; deviations 2
@@ -72,13 +72,13 @@ fn tcr_by_hand() {
 #[test]
 fn vicreg_by_hand() {
     let one = value(Loss::vicreg(), &[0.0, 0.0, 2.0, 0.0, 4.0, 0.0], [3, 2, 1]);
-    close("invariance", one.figure("invariance").unwrap(), 20.0 / 3.0, 1e-5);
-    close("variance", one.figure("variance").unwrap(), 0.495, 1e-5);
-    close("covariance", one.figure("covariance").unwrap(), 0.0, 1e-5);
+    close("invariance", one.metric("invariance").unwrap(), 20.0 / 3.0, 1e-5);
+    close("variance", one.metric("variance").unwrap(), 0.495, 1e-5);
+    close("covariance", one.metric("covariance").unwrap(), 0.0, 1e-5);
     let two = [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 0.0, 0.0, 4.0, 4.0, 0.0, 0.0];
     let two = value(Loss::vicreg(), &two, [3, 2, 2]);
-    close("covariance", two.figure("covariance").unwrap(), 2.0 * 16.0 / 2.0, 1e-5);
-    close("loss", two.figure("loss").unwrap(), 25.0 * 20.0 / 3.0 + 25.0 * 0.495 + 16.0, 1e-5);
+    close("covariance", two.metric("covariance").unwrap(), 2.0 * 16.0 / 2.0, 1e-5);
+    close("loss", two.metric("loss").unwrap(), 25.0 * 20.0 / 3.0 + 25.0 * 0.495 + 16.0, 1e-5);
 }
 
 /// The patches of `tcr_by_hand` are at unit length e1, e2 and e2, e2. At temperature 1/2 their exponentials are 1 where they are
@@ -88,8 +88,8 @@ fn simclr_by_hand() {
     let value = value(Loss::simclr(), &[1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 1.0], [2, 2, 2]);
     let square = 2_f64.exp();
     let expected = (3_f64.ln() + (1.0 + 2.0 * square).ln() + 2.0 * (2.0 + 1.0 / square).ln()) / 4.0;
-    close("loss", value.figure("loss").unwrap(), expected, 1e-6);
-    close("invariance", value.figure("invariance").unwrap(), 0.5, 1e-6);
+    close("loss", value.metric("loss").unwrap(), expected, 1e-6);
+    close("invariance", value.metric("invariance").unwrap(), 0.5, 1e-6);
 }
 
 /// Positives do not compete: three equal patches of an image that are orthogonal to those of another have no more to gain
@@ -98,7 +98,7 @@ fn simclr_by_hand() {
 fn simclr_with_three_patches_by_hand() {
     let values = [[3.0, 0.0].repeat(3), [0.0, 2.0].repeat(3)].concat();
     let value = value(Loss::simclr(), &values, [2, 3, 2]);
-    close("loss", value.figure("loss").unwrap(), (3.0 * (-2_f64).exp()).ln_1p(), 1e-6);
+    close("loss", value.metric("loss").unwrap(), (3.0 * (-2_f64).exp()).ln_1p(), 1e-6);
     let sharp = Loss::SimClr { temperature: 1e-3 };
     assert!(gradient(sharp, &wave(24, 0.2), [3, 4, 2]).iter().all(|value| value.is_finite()));
 }
@@ -107,9 +107,9 @@ fn simclr_with_three_patches_by_hand() {
 #[test]
 fn spectral_by_hand() {
     let value = value(Loss::Spectral { lambda: 3.0 }, &[1.0, 0.0, 0.0, 2.0, 0.0, 1.0, 0.0, 1.0], [2, 2, 2]);
-    close("invariance", value.figure("invariance").unwrap(), 0.5, 1e-6);
-    close("repulsion", value.figure("repulsion").unwrap(), 2.0, 1e-6);
-    close("loss", value.figure("loss").unwrap(), 5.5, 1e-6);
+    close("invariance", value.metric("invariance").unwrap(), 0.5, 1e-6);
+    close("repulsion", value.metric("repulsion").unwrap(), 2.0, 1e-6);
+    close("loss", value.metric("loss").unwrap(), 5.5, 1e-6);
 }
 
 /// Values and gradients of PyTorch (`reference/losses.py` made them).
@@ -131,9 +131,9 @@ fn losses_match_pytorch() {
             let dims = [0, 1, 2].map(|axis| case["z"]["shape"][axis].as_u64().unwrap() as usize);
             let (z, exact) = (numbers(&case["z"]), numbers(&case["z_grad_of_total"]));
             let got = value(loss, &z, dims);
-            close("total", got.figure("loss").unwrap(), case["total"].as_f64().unwrap(), 1e-5);
+            close("total", got.metric("loss").unwrap(), case["total"].as_f64().unwrap(), 1e-5);
             for term in terms {
-                close(term, got.figure(term).unwrap(), case[term].as_f64().unwrap(), 1e-5);
+                close(term, got.metric(term).unwrap(), case[term].as_f64().unwrap(), 1e-5);
             }
             let largest = exact.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
             for (got, exact) in gradient(loss, &z, dims).iter().zip(exact) {
@@ -178,7 +178,7 @@ fn contrastive_losses_match_their_formulas() {
         let longest =
             values.chunks(dims[2]).map(|row| row.iter().map(|z| f64::from(z * z)).sum::<f64>()).fold(0.0, f64::max);
         for (loss, rounding) in [(Loss::simclr(), 0.0), (Loss::spectral(), 1e-7 * longest * longest)] {
-            let got = value(loss, &values, dims).figure("loss").unwrap();
+            let got = value(loss, &values, dims).metric("loss").unwrap();
             let expected = by_loops(loss, &values, dims);
             let tolerance = rounding + 1e-6 * expected.abs().max(1.0);
             assert!((got - expected).abs() < tolerance, "{loss:?} {dims:?}: {got}, {expected} within {tolerance:.0e}");
@@ -204,7 +204,7 @@ fn contrastive_losses_use_their_lin_alg() {
         let projections = tensor(&values, dims).require_grad();
         let twice = loss.check().unwrap().value::<_, Twice>(projections.clone()).unwrap();
         let once = value(loss, &values, dims);
-        close("invariance", twice.figure("invariance").unwrap(), 2.0 * once.figure("invariance").unwrap(), 1e-6);
+        close("invariance", twice.metric("invariance").unwrap(), 2.0 * once.metric("invariance").unwrap(), 1e-6);
         let changed: Vec<f32> = projections.grad(&twice.objective.backward()).unwrap().into_data().into_vec().unwrap();
         assert!(changed.iter().zip(gradient(loss, &values, dims)).any(|(a, b)| (a - b).abs() > 1e-3), "{loss:?}");
     }
@@ -214,17 +214,17 @@ fn contrastive_losses_use_their_lin_alg() {
 fn collapsed_projections_have_higher_loss() {
     let collapsed: Vec<f32> = [0.6, -0.8, 0.0].repeat(8);
     let spread = wave(24, 0.0);
-    let tcr = |values: &[f32]| value(Loss::tcr(0.0, 0.2), values, [4, 2, 3]).figure("loss").unwrap();
+    let tcr = |values: &[f32]| value(Loss::tcr(0.0, 0.2), values, [4, 2, 3]).metric("loss").unwrap();
     let vicreg = |values: &[f32]| {
         let loss = Loss::VicReg { invariance: 0.0, variance: 25.0, covariance: 1.0 };
-        value(loss, values, [4, 2, 3]).figure("loss").unwrap()
+        value(loss, values, [4, 2, 3]).metric("loss").unwrap()
     };
     assert!(tcr(&collapsed) > tcr(&spread) + 0.5);
     assert!(vicreg(&collapsed) > vicreg(&spread) + 0.5);
     // Images that are all alike, against images that differ; patches agree in both.
     let apart = [[1.0, 0.0].repeat(3), [0.0, 1.0].repeat(3)].concat();
     for loss in [Loss::simclr(), Loss::spectral()] {
-        let of = |values: &[f32]| value(loss, values, [2, 3, 2]).figure("loss").unwrap();
+        let of = |values: &[f32]| value(loss, values, [2, 3, 2]).metric("loss").unwrap();
         assert!(of(&[1.0, 0.0].repeat(6)) > of(&apart) + 0.4, "{loss:?}");
     }
 }
@@ -240,8 +240,8 @@ fn losses_distinguish_images_from_patches() {
         }
     }
     for loss in ALL {
-        let right = value(loss, &values, [6, 3, 4]).figure("loss").unwrap();
-        let wrong = value(loss, &swapped, [3, 6, 4]).figure("loss").unwrap();
+        let right = value(loss, &values, [6, 3, 4]).metric("loss").unwrap();
+        let wrong = value(loss, &swapped, [3, 6, 4]).metric("loss").unwrap();
         assert!((right - wrong).abs() > 1e-2, "{loss:?}");
     }
 }
@@ -251,7 +251,7 @@ fn non_finite_projections_have_non_finite_loss() {
     for loss in ALL {
         let mut values = wave(12, 0.1);
         values[7] = f32::NAN;
-        assert!(value(loss, &values, [3, 2, 2]).figure("loss").unwrap().is_nan());
+        assert!(value(loss, &values, [3, 2, 2]).metric("loss").unwrap().is_nan());
         for dims in [[1, 2, 2], [2, 1, 2]] {
             assert!(loss.check().unwrap().value::<_, Stock>(tensor(&wave(4, 0.1), dims)).is_err());
         }
@@ -296,7 +296,7 @@ proptest! {
             let at = |step: f32| {
                 let mut moved = values.clone();
                 moved[index] += step;
-                value(loss, &moved, dims).figure("loss").unwrap()
+                value(loss, &moved, dims).metric("loss").unwrap()
             };
             let difference = (at(step) - at(-step)) / (2.0 * f64::from(step));
             let error = (difference - f64::from(exact[index])).abs();
@@ -310,10 +310,10 @@ proptest! {
     ) {
         let values = wave(images * 2 * dim, phase);
         let value = value(Loss::tcr(1.0, epsilon), &values, [images, 2, dim]);
-        let rate = value.figure("tcr").unwrap();
+        let rate = value.metric("tcr").unwrap();
         let bound = coding_rate::bound(images, dim, epsilon);
         prop_assert!(rate <= 0.0 && rate >= bound * (1.0 + 1e-5), "{rate} below {bound}");
-        let share = value.figure("tcr_share").unwrap();
+        let share = value.metric("tcr_share").unwrap();
         prop_assert!((0.0..=1.0 + 1e-5).contains(&share));
     }
 
@@ -323,7 +323,7 @@ proptest! {
         let dims = [3, patches, 2];
         let values = wave(3 * patches * 2, phase);
         let shorter: Vec<f32> = values.iter().map(|value| value / factor.sqrt() as f32).collect();
-        let loss = |lambda, values: &[f32]| value(Loss::Spectral { lambda }, values, dims).figure("loss").unwrap();
+        let loss = |lambda, values: &[f32]| value(Loss::Spectral { lambda }, values, dims).metric("loss").unwrap();
         prop_assert!((factor * loss(0.5 * factor, &shorter) - loss(0.5, &values)).abs() < 1e-4);
     }
 
@@ -332,7 +332,7 @@ proptest! {
     fn vicreg_invariance_is_the_mean_over_pairs(patches in 2usize..6, phase in 0f64..6.0) {
         let (images, dim) = (3, 2);
         let values = wave(images * patches * dim, phase);
-        let got = value(Loss::vicreg(), &values, [images, patches, dim]).figure("invariance").unwrap();
+        let got = value(Loss::vicreg(), &values, [images, patches, dim]).metric("invariance").unwrap();
         let at = |image: usize, patch: usize, d: usize| f64::from(values[(image * patches + patch) * dim + d]);
         let (mut sum, mut count) = (0.0, 0.0);
         for (image, a, b, d) in (0..images).flat_map(|i| (0..patches).flat_map(move |a| (0..a).flat_map(move |b| (0..dim).map(move |d| (i, a, b, d))))) {

@@ -132,7 +132,7 @@ struct Epochs(Vec<Vec<(&'static str, f64)>>, Option<u64>);
 impl Observer for Epochs {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
         match event {
-            Event::Epoch { figures, .. } => self.0.push(figures.to_vec()),
+            Event::Epoch { metrics, .. } => self.0.push(metrics.to_vec()),
             Event::Step { step, .. } if self.1 == Some(*step) => return Ok(Verdict::Stop),
             _ => {}
         }

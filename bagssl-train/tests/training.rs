@@ -102,8 +102,8 @@ pub(crate) struct Watch {
 impl Observer for Watch {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
         match event {
-            Event::Step { step, figures, .. } => {
-                self.losses.push(figures[0].1);
+            Event::Step { step, metrics, .. } => {
+                self.losses.push(metrics[0].1);
                 if self.stop_after == Some(*step) {
                     return Ok(Verdict::Stop);
                 }
@@ -400,8 +400,8 @@ fn micro_batches_have_the_full_batch_gradient() {
             assert!(error <= 1e-5 * change.max(1.0), "{name}: {error} of a change of {change}");
         }
         // Not that of parts with a loss of their own.
-        let first = config.loss().value::<_, Stock>(part(0)).unwrap().figures()[0].1;
-        assert!((first - value.figures()[0].1).abs() > 1e-3);
+        let first = config.loss().value::<_, Stock>(part(0)).unwrap().metrics()[0].1;
+        assert!((first - value.metrics()[0].1).abs() > 1e-3);
     }
     let mut odd = config("bagssl").config().clone();
     odd.batch.micro_batch = Some(2);

@@ -69,8 +69,8 @@ struct Watch {
 
 impl Observer for Watch {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        let Event::Step { figures, .. } = event else { return Ok(Verdict::Continue) };
-        self.losses.push(figures[0].1);
+        let Event::Step { metrics, .. } = event else { return Ok(Verdict::Continue) };
+        self.losses.push(metrics[0].1);
         Ok(if self.stop_after == Some(self.losses.len()) { Verdict::Stop } else { Verdict::Continue })
     }
 }

@@ -53,8 +53,8 @@ struct Losses {
 
 impl Observer for Losses {
     fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
-        if let Event::Step { figures, .. } = event {
-            self.all.push(figures[0].1);
+        if let Event::Step { metrics, .. } = event {
+            self.all.push(metrics[0].1);
         }
         Ok(if self.all.len() >= self.max { Verdict::Stop } else { Verdict::Continue })
     }

@@ -22,7 +22,7 @@ impl<O: Observer> Observer for HealthMonitor<O> {
             epoch,
             step,
             verdict: health.verdict.name(),
-            figures: &figures(&health),
+            metrics: &figures(&health),
             reasons: &health.reasons,
         })?;
         Ok(if told == Verdict::Stop { told } else { said })
@@ -90,8 +90,8 @@ mod tests {
 
     impl Observer for RecordedEvents {
         fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
-            if let Event::Health { epoch: 3, step: 40, verdict, figures, reasons } = event {
-                let names = figures.iter().map(|(name, _)| *name).collect();
+            if let Event::Health { epoch: 3, step: 40, verdict, metrics, reasons } = event {
+                let names = metrics.iter().map(|(name, _)| *name).collect();
                 self.0.push(((*verdict).into(), names, reasons.len()));
             }
             Ok(Verdict::Continue)
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!((last.verdict(), last.warning()), (None, None));
         let mut hear = |verdict, reasons: &[&str]| {
             let reasons: Vec<String> = reasons.iter().map(|&reason| reason.into()).collect();
-            last.observe(&Event::Health { epoch: 0, step: 1, verdict, figures: &[], reasons: &reasons }).unwrap();
+            last.observe(&Event::Health { epoch: 0, step: 1, verdict, metrics: &[], reasons: &reasons }).unwrap();
             (last.verdict().map(String::from), last.warning())
         };
         let (verdict, warning) = hear("collapsed", &["all alike", "rank 1"]);

@@ -235,13 +235,13 @@ impl Steps {
 impl Observer for Steps {
     fn observe(&mut self, event: &Event<'_>) -> Result<Verdict, SourceError> {
         match event {
-            Event::Step { step, steps, epoch, figures } => {
+            Event::Step { step, steps, epoch, metrics } => {
                 if self.0.length() != *steps {
                     // A resumed run does not start at 0.
                     self.0.begin(*steps, step.saturating_sub(1));
                 }
-                let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-                self.0.set_message(format!("epoch {}  {}", epoch + 1, figures.join("  ")));
+                let metrics: Vec<_> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                self.0.set_message(format!("epoch {}  {}", epoch + 1, metrics.join("  ")));
                 self.0.set_position(*step);
             }
             Event::Skipped { step, value, images } => {

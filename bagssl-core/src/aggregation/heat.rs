@@ -72,7 +72,7 @@ impl HeatMap {
         self.values.iter().flatten().fold(0.0, |max, value| value.abs().max(max))
     }
 
-    /// Blends the map's [`diverging_color`] colors over an image: red for positive evidence, blue for
+    /// Blends the map's colors over an image: red for positive evidence, light grey for 0, blue for
     /// negative. Pixels without a patch stay unchanged.
     ///
     /// # Shapes
@@ -121,7 +121,7 @@ const COOL_WARM: [u32; 33] = [
 ///
 /// # Source
 /// Moreland, *Diverging color maps for scientific visualization*, ISVC 2009 ("cool to warm").
-pub fn diverging_color(value: f64) -> [u8; 3] {
+fn diverging_color(value: f64) -> [u8; 3] {
     let place = (value.clamp(-1.0, 1.0) + 1.0) * 16.0;
     let low = (place as usize).min(COOL_WARM.len() - 2);
     let (from, to) = (COOL_WARM[low].to_be_bytes(), COOL_WARM[low + 1].to_be_bytes());

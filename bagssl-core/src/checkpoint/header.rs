@@ -14,7 +14,7 @@ use crate::plan::{Parameter, Role};
 
 /// The maximum length of a header, in bytes. A network of 4096 layers with its optimizer state
 /// needs less.
-pub const MAX_HEADER_BYTES: usize = 8 << 20;
+pub(super) const MAX_HEADER_BYTES: usize = 8 << 20;
 
 /// The number of bytes that store the header's length.
 const LENGTH: usize = 8;

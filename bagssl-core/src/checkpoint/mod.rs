@@ -24,9 +24,10 @@ mod training;
 mod tests;
 
 use header::Header;
-pub use header::{MAX_HEADER_BYTES, check_header, header_length};
+pub use header::{check_header, header_length};
+pub(crate) use spec::METADATA_KEY;
 use spec::scale_name;
-pub use spec::{FORMAT_VERSION, METADATA_KEY, ModelPlan, OPTIMIZER_PREFIX, Provenance, Spec};
+pub use spec::{FORMAT_VERSION, ModelPlan, OPTIMIZER_PREFIX, Provenance, Spec};
 pub use tensor_ref::TensorRef;
 pub use training::{SettingChange, Training};
 

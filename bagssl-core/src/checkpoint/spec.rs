@@ -15,7 +15,7 @@ use crate::plan::{Kind, NamedTensor, Parameter, Plan};
 /// The format version that this crate writes. It also reads version 1, which has no digest.
 pub const FORMAT_VERSION: u32 = 2;
 /// The metadata key that holds the spec.
-pub const METADATA_KEY: &str = "bagssl";
+pub(crate) const METADATA_KEY: &str = "bagssl";
 /// The prefix of the names of the optimizer's tensors.
 pub const OPTIMIZER_PREFIX: &str = "optimiser.";
 

@@ -1,3 +1,4 @@
+use super::header::MAX_HEADER_BYTES;
 use super::*;
 use crate::architecture::{Architecture, mlp};
 use crate::bag::Views;

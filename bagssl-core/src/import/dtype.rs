@@ -36,18 +36,13 @@ impl DType {
     }
 
     /// Returns the number of bytes per value.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             DType::F64 => 8,
             DType::F32 => 4,
             DType::F16 | DType::Bf16 => 2,
             DType::Integer(bytes) => usize::from(bytes),
         }
-    }
-
-    /// Returns whether this is a floating-point type.
-    pub fn is_float(self) -> bool {
-        !matches!(self, DType::Integer(_))
     }
 
     /// Converts the bytes of a value to the nearest `f32`; `None` for integers.

@@ -83,7 +83,7 @@ impl Layout {
     }
 
     /// Returns the normalization that the program uses by default.
-    pub fn normalization(self) -> Normalization {
+    pub(crate) fn normalization(self) -> Normalization {
         match self {
             Layout::EmpSsl => Normalization::HALF,
             _ => Normalization::IMAGENET,
@@ -91,7 +91,7 @@ impl Layout {
     }
 
     /// Returns the feature that the program evaluates.
-    pub fn layer(self) -> FeatureLayer {
+    pub(crate) fn layer(self) -> FeatureLayer {
         if self == Layout::EmpSsl { FeatureLayer::FirstLayer } else { FeatureLayer::Embedding }
     }
 

@@ -60,18 +60,18 @@ impl<B: Backend, K: Kernels<B>> Embed for Embedder<B, K> {
             return Err(format!("expected patches large enough for the encoder's kernels, got {size:?} pixels").into());
         }
         // For each layer, the length of its rows and the pending copies to the host.
-        let mut on_their_way: Vec<(usize, Vec<Reading>)> = layers.iter().map(|_| (0, Vec::new())).collect();
+        let mut pending: Vec<(usize, Vec<Reading>)> = layers.iter().map(|_| (0, Vec::new())).collect();
         for part in batch.data().chunks(self.batching.rows(size) * shape.patch_len()) {
             let dims = [part.len() / shape.patch_len(), shape.channels, shape.height, shape.width];
             let patches = K::upload(part.to_vec(), dims, &self.device);
-            for ((dim, readings), rows) in on_their_way.iter_mut().zip(self.model.features::<K>(patches, layers)) {
+            for ((dim, readings), rows) in pending.iter_mut().zip(self.model.features::<K>(patches, layers)) {
                 *dim = rows.dims()[1];
                 readings.push(K::read_later(rows.flatten(0, 1)));
             }
         }
         Ok(Pending::new(move || {
-            let mut features = Vec::with_capacity(on_their_way.len());
-            for (dim, readings) in on_their_way {
+            let mut features = Vec::with_capacity(pending.len());
+            for (dim, readings) in pending {
                 let mut values = Vec::new();
                 for reading in readings {
                     let part = reading.wait();

@@ -46,7 +46,7 @@ impl<B: Backend> FoldedModel<B> {
     }
 
     /// Returns the encoder's plan.
-    pub fn encoder(&self) -> &Plan {
+    pub(crate) fn encoder(&self) -> &Plan {
         &self.encoder.plan
     }
 

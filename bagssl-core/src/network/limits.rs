@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::plan::{Kind, Op, Plan};
 
 /// The maximum number of layers of a network.
-pub const MAX_LAYERS: usize = 4096;
+pub(crate) const MAX_LAYERS: usize = 4096;
 /// The maximum number of bytes of the maps that are in memory at the same time for one patch. A
 /// ResNet-50 for small images reaches it for a patch with a side of about 500 pixels.
-pub const MAX_MAP_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_MAP_BYTES: u64 = 1 << 30;
 
 /// Channels are padded to a multiple of this.
 const CHANNELS: u64 = 16;
@@ -45,7 +45,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
 /// Returns the peak memory of the maps for one input of `[height, width]`, in bytes. Counts `f32`
 /// values with padded channels and with the borders that later layers need. Returns `None` if the
 /// input is too small.
-pub fn map_bytes(plan: &Plan, input: [usize; 2]) -> Option<u64> {
+pub(crate) fn map_bytes(plan: &Plan, input: [usize; 2]) -> Option<u64> {
     let (sizes, last_use) = (plan.sizes(input)?, plan.last_use());
     let mut borders = vec![[0; 2]; sizes.len()];
     for layer in plan.layers() {

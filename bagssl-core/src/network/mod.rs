@@ -2,6 +2,6 @@
 
 pub mod plan;
 pub mod architecture;
-pub mod limits;
+pub(crate) mod limits;
 #[cfg(any(feature = "cpu", feature = "burn"))]
 pub(crate) mod strided_conv_grad;

@@ -293,7 +293,7 @@ impl Plan {
     /// Returns, for each value, the number of the last layer that reads it, counting layers from 1.
     /// For a value that no layer reads, returns the value's own index, which is the number of the
     /// layer that computes it (0 for the input).
-    pub fn last_use(&self) -> Vec<usize> {
+    pub(crate) fn last_use(&self) -> Vec<usize> {
         let mut last: Vec<usize> = (0..=self.layers.len()).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             last[layer.input] = index + 1;

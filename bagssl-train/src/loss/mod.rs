@@ -141,7 +141,7 @@ impl CheckedLoss {
 ///
 /// # Errors
 /// [`Error::Setting`] if there are fewer than two images or fewer than two patches.
-pub fn check_batch(images: usize, patches: usize) -> Result<()> {
+pub(crate) fn check_batch(images: usize, patches: usize) -> Result<()> {
     for (name, value) in [("batch.images", images), ("batch.patches", patches)] {
         if value < 2 {
             return Err(Error::Setting { name, expected: "at least 2".into(), got: value.to_string() });
@@ -163,13 +163,13 @@ pub struct LossValue<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> LossValue<B> {
-    fn new<const N: usize>(objective: Tensor<B, 1>, figures: [(&'static str, Tensor<B::InnerBackend, 1>); N]) -> Self {
-        let (names, values): (Vec<_>, Vec<_>) = figures.into_iter().unzip();
+    fn new<const N: usize>(objective: Tensor<B, 1>, metrics: [(&'static str, Tensor<B::InnerBackend, 1>); N]) -> Self {
+        let (names, values): (Vec<_>, Vec<_>) = metrics.into_iter().unzip();
         LossValue { objective, names, values }
     }
 
     /// Returns the loss and its terms, by name.
-    pub fn figures(&self) -> Vec<(&'static str, f64)> {
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
         let values = Tensor::cat(self.values.clone(), 0)
             .into_data()
             .convert::<f32>()
@@ -179,8 +179,8 @@ impl<B: AutodiffBackend> LossValue<B> {
     }
 
     /// Returns one of the values by name.
-    pub fn figure(&self, name: &str) -> Option<f64> {
-        self.figures().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 }
 

@@ -105,18 +105,18 @@ fn read(line: &[u8], resumed: u64) -> Option<String> {
 
 impl Observer for Metrics {
     fn observe(&mut self, event: &Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        let (mut line, figures): (_, &[(&str, f64)]) = match *event {
-            Event::Step { step, epoch, figures, .. } => {
-                (json!({"event": "step", "step": step, "epoch": epoch}), figures)
+        let (mut line, metrics): (_, &[(&str, f64)]) = match *event {
+            Event::Step { step, epoch, metrics, .. } => {
+                (json!({"event": "step", "step": step, "epoch": epoch}), metrics)
             }
             Event::Skipped { step, value, images } => {
                 (json!({"event": "skipped", "step": step, "what": value, "images": images}), &[])
             }
-            Event::Epoch { epoch, step, figures } => (json!({"event": "epoch", "step": step, "epoch": epoch}), figures),
-            Event::Health { epoch, step, verdict, figures, reasons } => {
+            Event::Epoch { epoch, step, metrics } => (json!({"event": "epoch", "step": step, "epoch": epoch}), metrics),
+            Event::Health { epoch, step, verdict, metrics, reasons } => {
                 let line =
                     json!({"event": "health", "step": step, "epoch": epoch, "verdict": verdict, "reasons": reasons});
-                (line, figures)
+                (line, metrics)
             }
             Event::Changed { step, setting, from, to } => {
                 (json!({"event": "changed", "step": step, "setting": setting, "from": from, "to": to}), &[])
@@ -127,8 +127,8 @@ impl Observer for Metrics {
             }
             _ => return Ok(Verdict::Continue),
         };
-        let figures: Map<String, Value> = figures.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
-        line.as_object_mut().expect("made as an object").extend(figures);
+        let metrics: Map<String, Value> = metrics.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+        line.as_object_mut().expect("made as an object").extend(metrics);
         self.write(&line).map_err(|error| Error::File { path: self.path.clone(), error })?;
         Ok(Verdict::Continue)
     }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn step(step: u64) -> Event<'static> {
-        Event::Step { step, steps: 9, epoch: 0, figures: &[("loss", 0.5)] }
+        Event::Step { step, steps: 9, epoch: 0, metrics: &[("loss", 0.5)] }
     }
 
     #[test]
@@ -151,8 +151,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let reasons = ["all alike".to_string()];
-        let figures = &[("effective_rank", 1.0)];
-        let health = Event::Health { epoch: 2, step: 9, verdict: "collapsed", figures, reasons: &reasons };
+        let metrics = &[("effective_rank", 1.0)];
+        let health = Event::Health { epoch: 2, step: 9, verdict: "collapsed", metrics, reasons: &reasons };
         Metrics::create(&path, 0, quiet()).unwrap().observe(&health).unwrap();
         let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let expected = json!({
@@ -169,7 +169,7 @@ mod tests {
         for done in 1..=5 {
             metrics.observe(&step(done)).unwrap();
         }
-        metrics.observe(&Event::Epoch { epoch: 0, step: 5, figures: &[] }).unwrap();
+        metrics.observe(&Event::Epoch { epoch: 0, step: 5, metrics: &[] }).unwrap();
         drop(metrics);
         let mut metrics = Metrics::create(&path, 3, quiet()).unwrap();
         metrics.observe(&step(4)).unwrap();

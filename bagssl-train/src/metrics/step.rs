@@ -94,20 +94,20 @@ impl<B: AutodiffBackend, K: Kernels<B>> PendingMetrics<B, K> {
         // The first kernel failure is more informative than the failed read.
         K::check().map_err(Error::Kernels)?;
         let values = values.map_err(Error::Kernels)?;
-        let (figures, rest) = values.split_at(self.names.len());
+        let (metrics, rest) = values.split_at(self.names.len());
         let (similarity, rest) = rest.split_first().expect("there is a similarity");
         let (sums, rest) = rest.split_at(self.images.len());
         let (stops, squares) = rest.split_last().expect("there is a number of workers");
-        if let Some(value) = not_finite(figures, squares, parameters) {
+        if let Some(value) = not_finite(metrics, squares, parameters) {
             let broken = sums.iter().zip(&self.images).filter(|(sum, _)| !sum.is_finite());
             let broken: Vec<u32> = broken.map(|(_, &image)| image).collect();
             let images = if broken.is_empty() { self.images } else { broken };
             return Err(Error::NotFinite { value, step: Some(self.step), images });
         }
         let length = squares.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
-        let figures = self.names.into_iter().zip(figures.iter().map(|&value| f64::from(value)));
+        let metrics = self.names.into_iter().zip(metrics.iter().map(|&value| f64::from(value)));
         let more = [(SIMILARITY, f64::from(*similarity)), (GRADIENT, length)];
-        Ok((figures.chain(more).collect(), *stops > 0.0))
+        Ok((metrics.chain(more).collect(), *stops > 0.0))
     }
 }
 
@@ -119,8 +119,8 @@ pub(crate) const SIMILARITY: &str = "similarity";
 pub(crate) const GRADIENT: &str = "gradient";
 
 /// Returns the name of the first non-finite value among the loss and the gradients.
-fn not_finite(figures: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
-    if figures.iter().any(|figure| !figure.is_finite()) {
+fn not_finite(metrics: &[f32], squares: &[f32], parameters: &[String]) -> Option<String> {
+    if metrics.iter().any(|metric| !metric.is_finite()) {
         return Some("the loss".into());
     }
     let wrong = squares.iter().position(|square| !square.is_finite())?;

@@ -50,13 +50,13 @@ impl TensorBoard {
 
 impl Observer for TensorBoard {
     fn observe(&mut self, event: &observe::Event<'_>) -> std::result::Result<Verdict, SourceError> {
-        let (kind, step, figures) = match event {
-            observe::Event::Step { step, figures, .. } => ("step", *step, *figures),
-            observe::Event::Epoch { step, figures, .. } => ("epoch", *step, *figures),
-            observe::Event::Health { step, figures, .. } => ("health", *step, *figures),
+        let (kind, step, metrics) = match event {
+            observe::Event::Step { step, metrics, .. } => ("step", *step, *metrics),
+            observe::Event::Epoch { step, metrics, .. } => ("epoch", *step, *metrics),
+            observe::Event::Health { step, metrics, .. } => ("health", *step, *metrics),
             _ => return Ok(Verdict::Continue),
         };
-        self.write(&scalars(now(), kind, step, figures))?;
+        self.write(&scalars(now(), kind, step, metrics))?;
         Ok(Verdict::Continue)
     }
 }
@@ -77,9 +77,9 @@ fn resumption(wall_time: f64, step: u64) -> Event {
     Event { wall_time, step: step as i64, session_log: Some(SessionLog { status: START }), ..Event::default() }
 }
 
-fn scalars(wall_time: f64, kind: &str, step: u64, figures: &[(&str, f64)]) -> Event {
+fn scalars(wall_time: f64, kind: &str, step: u64, metrics: &[(&str, f64)]) -> Event {
     let value = |&(name, value): &(&str, f64)| Value { tag: format!("{kind}/{name}"), simple: Some(value as f32) };
-    let summary = Some(Summary { values: figures.iter().map(value).collect() });
+    let summary = Some(Summary { values: metrics.iter().map(value).collect() });
     Event { wall_time, step: step as i64, summary, ..Event::default() }
 }
 
@@ -137,10 +137,10 @@ mod tests {
     fn records_match_tensorboardx() {
         let text = include_str!("../../tests/reference/tensorboard.json");
         let expected: std::collections::BTreeMap<String, String> = serde_json::from_str(text).unwrap();
-        let figures = [("loss", -92.5), ("rate", 0.0)];
+        let metrics = [("loss", -92.5), ("rate", 0.0)];
         for (name, event) in [
             ("version", version(1.5)),
-            ("scalars", scalars(1_764_000_000.25, "step", 300, &figures)),
+            ("scalars", scalars(1_764_000_000.25, "step", 300, &metrics)),
             ("resumed", resumption(2.0, 8)),
         ] {
             let hex: String = record(&event.encode_to_vec()).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -154,9 +154,9 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let mut board = TensorBoard::create(folder.path(), resumed).unwrap();
             board
-                .observe(&observe::Event::Step { step: resumed + 1, steps: 9, epoch: 0, figures: &[("loss", 0.5)] })
+                .observe(&observe::Event::Step { step: resumed + 1, steps: 9, epoch: 0, metrics: &[("loss", 0.5)] })
                 .unwrap();
-            board.observe(&observe::Event::Epoch { epoch: 0, step: resumed + 1, figures: &[("loss", 0.5)] }).unwrap();
+            board.observe(&observe::Event::Epoch { epoch: 0, step: resumed + 1, metrics: &[("loss", 0.5)] }).unwrap();
             let mut bytes = &std::fs::read(&board.path).unwrap()[..];
             let mut events = Vec::new();
             while let Some((length, rest)) = bytes.split_first_chunk::<8>() {

@@ -5,7 +5,8 @@ mod folder;
 mod states;
 
 pub use folder::{CHECKPOINT, CONFIG, METRICS, OLD_STATE, RunFolder, STATES};
-pub use states::{Retention, SaveInterval, SavedState, States, parse_state};
+pub(crate) use states::parse_state;
+pub use states::{Retention, SaveInterval, SavedState, States};
 
 use std::io;
 use std::path::Path;

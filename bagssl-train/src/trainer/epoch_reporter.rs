@@ -22,12 +22,12 @@ impl EpochReporter<'_> {
     pub(super) fn step(
         &mut self,
         step: u64,
-        mut figures: Vec<(&'static str, f64)>,
+        mut metrics: Vec<(&'static str, f64)>,
         means: &mut Means,
     ) -> Result<Verdict> {
-        figures.push((RATE, self.rate * self.schedule.factor(step - 1)));
-        means.add(&figures);
-        self.send(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, figures: &figures })
+        metrics.push((RATE, self.rate * self.schedule.factor(step - 1)));
+        means.add(&metrics);
+        self.send(&Event::Step { step, steps: self.schedule.steps(), epoch: self.epoch, metrics: &metrics })
     }
 
     /// Reports a skipped step. `names` are the names that its metrics would have had: in a resumed
@@ -53,7 +53,7 @@ impl EpochReporter<'_> {
 
     /// Reports the end of the epoch.
     pub(super) fn epoch(&mut self, step: u64, means: &Means) -> Result<Verdict> {
-        self.send(&Event::Epoch { epoch: self.epoch, step, figures: &means.figures() })
+        self.send(&Event::Epoch { epoch: self.epoch, step, metrics: &means.metrics() })
     }
 
     pub(super) fn send(&mut self, event: &Event<'_>) -> Result<Verdict> {
@@ -79,12 +79,12 @@ impl Means {
         Means { names: Vec::new(), sums: bits.iter().map(|&bits| f64::from_bits(bits)).collect(), count }
     }
 
-    fn add(&mut self, figures: &[(&'static str, f64)]) {
-        if self.sums.len() != figures.len() {
-            (self.sums, self.count) = (vec![0.0; figures.len()], 0);
+    fn add(&mut self, metrics: &[(&'static str, f64)]) {
+        if self.sums.len() != metrics.len() {
+            (self.sums, self.count) = (vec![0.0; metrics.len()], 0);
         }
-        self.names = figures.iter().map(|(name, _)| *name).collect();
-        self.sums.iter_mut().zip(figures).for_each(|(sum, (_, value))| *sum += value);
+        self.names = metrics.iter().map(|(name, _)| *name).collect();
+        self.sums.iter_mut().zip(metrics).for_each(|(sum, (_, value))| *sum += value);
         self.count += 1;
     }
 
@@ -95,7 +95,7 @@ impl Means {
         }
     }
 
-    fn figures(&self) -> Vec<(&'static str, f64)> {
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
         let count = self.count.max(1) as f64;
         self.names.iter().zip(&self.sums).map(|(&name, sum)| (name, sum / count)).collect()
     }
@@ -121,19 +121,19 @@ mod tests {
         let add = |means: &mut Means, [loss, rate]: [f64; 2]| means.add(&[("loss", loss), ("rate", rate)]);
         let mut uninterrupted = Means::default();
         steps.iter().for_each(|&step| add(&mut uninterrupted, step));
-        assert_eq!(uninterrupted.figures()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
+        assert_eq!(uninterrupted.metrics()[0], ("loss", (0.1 + 0.2 + 0.3) / 3.0));
         let mut first = Means::default();
         steps[..2].iter().for_each(|&step| add(&mut first, step));
         let mut resumed = Means::restored(&first.bits(), first.count());
         add(&mut resumed, steps[2]);
-        assert_eq!((resumed.figures(), resumed.count()), (uninterrupted.figures(), 3));
+        assert_eq!((resumed.metrics(), resumed.count()), (uninterrupted.metrics(), 3));
         // All later steps are skipped.
         let mut resumed = Means::restored(&first.bits(), first.count());
         resumed.name(vec!["loss"]);
-        assert_eq!(resumed.figures(), [], "names of other figures");
+        assert_eq!(resumed.metrics(), [], "names of other figures");
         resumed.name(vec!["loss", "rate"]);
         resumed.name(vec!["rate", "loss"]);
-        assert_eq!((resumed.figures(), resumed.count()), (first.figures(), 2));
-        assert_eq!(Means::default().figures(), []);
+        assert_eq!((resumed.metrics(), resumed.count()), (first.metrics(), 2));
+        assert_eq!(Means::default().metrics(), []);
     }
 }

@@ -274,12 +274,12 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
                 // The device runs this step while the host waits for the previous one.
                 self.update(pass.gradients, pass.statistics, schedule);
                 epoch.projections = Some(projections);
-                let before = epoch.queued.replace(Queued::Figures(pass.readout.begin()));
+                let before = epoch.queued.replace(Queued::Metrics(pass.readout.begin()));
                 before.map_or(Ok(Verdict::Continue), |before| self.report_queued(epoch, before))?
             } else {
-                let figures = pass.readout.begin();
-                let (step, names) = (figures.step(), figures.names());
-                match figures.read(&epoch.parameters) {
+                let metrics = pass.readout.begin();
+                let (step, names) = (metrics.step(), metrics.names());
+                match metrics.read(&epoch.parameters) {
                     Err(Error::NotFinite { value, images, .. }) if skips => {
                         (self.step, self.skipped) = (self.step + 1, self.skipped + 1);
                         let verdict = epoch.reporter.skipped(step, (&value, &images), names, &mut self.means)?;
@@ -304,9 +304,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
     /// Reports a queued step to the observer, unless it has been reported already.
     fn report_queued(&mut self, epoch: &mut Epoch<'_, B, K>, queued: Queued<B, K>) -> Result<Verdict> {
         match queued {
-            Queued::Figures(figures) => {
-                let step = figures.step();
-                self.report_step(&mut epoch.reporter, step, figures.read(&epoch.parameters)?)
+            Queued::Metrics(metrics) => {
+                let step = metrics.step();
+                self.report_step(&mut epoch.reporter, step, metrics.read(&epoch.parameters)?)
             }
             Queued::Reported(verdict) => Ok(verdict),
         }
@@ -318,9 +318,9 @@ impl<B: AutodiffBackend, K: Kernels<B> + LinAlg<B::InnerBackend>> Trainer<B, K> 
         &mut self,
         reporter: &mut EpochReporter<'_>,
         step: u64,
-        (figures, all_stop): Read,
+        (metrics, all_stop): Read,
     ) -> Result<Verdict> {
-        let verdict = reporter.step(step, figures, &mut self.means)?;
+        let verdict = reporter.step(step, metrics, &mut self.means)?;
         let own = self.for_all(verdict);
         if self.exchange.is_none() {
             return Ok(own);
@@ -532,7 +532,7 @@ struct Epoch<'a, B: AutodiffBackend, K> {
 /// A queued step.
 enum Queued<B, K> {
     /// A step that has not been reported.
-    Figures(PendingMetrics<B, K>),
+    Metrics(PendingMetrics<B, K>),
     /// A step that has been reported, with the observer's verdict.
     Reported(Verdict),
 }

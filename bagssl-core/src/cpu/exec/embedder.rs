@@ -36,7 +36,7 @@ pub struct EmbedderOptions {
     /// Whether to use only plain sums of products (see [`ExecutorOptions::exact`]).
     pub exact: bool,
     /// Maximum number of patches per run. Larger values are faster up to a point and need more
-    /// memory. The number is reduced if the maps would exceed [`limits::MAX_MAP_BYTES`].
+    /// memory. The number is reduced if the maps would exceed 1 GiB.
     pub rows: usize,
     /// The expected side of a patch in pixels.
     pub side: usize,

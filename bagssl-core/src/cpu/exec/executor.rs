@@ -376,7 +376,7 @@ impl Workspace {
     }
 
     /// Returns the maximum number of threads.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.scratch.workers()
     }
 

@@ -143,7 +143,7 @@ impl<B: Backend> Value<B> {
 impl<B: Backend> Network<B> {
     /// Creates a network with the [initial weights](Plan::init_weights) of its plan, the same on
     /// every backend.
-    pub fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
+    pub(crate) fn init(plan: &Plan, seed: u64, device: &B::Device) -> Self {
         let mut tensors = plan.init_weights(seed).into_iter().map(|(.., values)| values);
         let values = |_: &Parameter| Ok(tensors.next().expect("one for each parameter, in their order"));
         Self::build(plan, values, device).expect("first values have the length of their parameter")

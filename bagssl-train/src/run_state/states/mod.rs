@@ -78,7 +78,7 @@ pub struct SavedState {
     pub step: u64,
     /// The path of the file.
     pub path: PathBuf,
-    /// The contents of the file, validated by [`parse_state`].
+    /// The contents of the file, validated.
     pub bytes: Vec<u8>,
     /// Later states that are damaged, with the reasons.
     pub damaged: Vec<(PathBuf, String)>,
@@ -241,7 +241,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// [`Error::Core`] with the reason.
-pub fn parse_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
+pub(crate) fn parse_state(bytes: &[u8]) -> Result<Checkpoint<'_>> {
     let checkpoint = Checkpoint::from_bytes(bytes)?;
     if checkpoint.spec().training.is_none() {
         let why = "expected a state to resume from, got a checkpoint without training state";
