@@ -91,7 +91,7 @@ impl Name {
     #[cfg(feature = "cuda")]
     fn gpu(self) -> Result<Box<dyn Backend>> {
         use bagssl_backend::Precision;
-        bagssl_cuda::warnings::hear(|warning| crate::terminal::output::note!("warning: {warning}"));
+        show_warnings();
         let precision = match self {
             Name::CudaF32 => Precision::F32,
             Name::CudaTf32 => Precision::Tf32,
@@ -112,6 +112,12 @@ impl Name {
             self.text()
         )
     }
+}
+
+/// Prints the warnings of Burn's CUDA backend from now on.
+#[cfg(feature = "cuda")]
+pub(crate) fn show_warnings() {
+    bagssl_cuda::warnings::hear(|warning| crate::terminal::output::note!("warning: {warning}"));
 }
 
 /// Runs `work` and converts a panic of Burn's backend, for instance after a GPU failure, to an

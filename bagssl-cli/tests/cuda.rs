@@ -34,6 +34,9 @@ fn the_doctor_finds_what_is_there() {
     let run = stub.bagssl(folder.path(), &["doctor"], &[]).succeeded();
     let text = run.stdout();
     assert!(text.contains("cuda     ready") && text.contains("compute capability 9.0"), "{text}");
+    let parts = stub.bagssl(folder.path(), &["doctor", "--check", "--list"], &[]).succeeded().stdout();
+    let names: Vec<&str> = parts.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
+    assert!(["pool", "norm", "ordering", "fused-network"].iter().all(|name| names.contains(name)), "{parts}");
     for (library, name) in [("libcudnn", "cuDNN"), ("libcublas", "cuBLAS"), ("libnvrtc", "NVRTC")] {
         let run = stub.bagssl_without(library, folder.path(), &["bench", "train", "--backend", "cuda", "--steps", "1"]);
         says(&run, &["cuda: ", name, "LD_LIBRARY_PATH"]);
@@ -91,8 +94,9 @@ fn a_step_is_queued_without_waiting() {
     // A batch is 24 KiB; what goes up in a step are the sizes that Burn's kernels read, and 40 addresses a parameter table.
     let up = sum(step, "cuMemcpyHtoDAsync", "bytes") + sum(step, "cuMemcpy2DAsyncHtoD", "bytes");
     assert!(up < 16 << 10, "{up} bytes: {counts:?}");
-    // The figures: one copy, which is queued in the step.
-    assert_eq!(count("cuMemcpyDtoHAsync"), 1, "{counts:?}");
+    // The figures: one copy into pinned memory, which is queued in the step.
+    let copies: Vec<_> = step.iter().filter(|line| line.starts_with("cuMemcpyDtoHAsync")).collect();
+    assert!(copies.len() == 1 && copies[0].contains(" pinned=1 "), "{copies:?}");
     // It is waited for while the next step is queued, by another thread: the wait may be recorded on either side of a step's end, so
     // all settled steps are counted together. A step's second wait is for what was queued some 64 uploads ago, whose pinned memory is
     // used again.
@@ -119,6 +123,10 @@ fn a_step_is_queued_without_waiting() {
     assert_eq!(gradients(0), gradients(1));
     let table = run.stdout();
     assert!(table.contains("profile of 4 steps") && table.contains("operations of cuDNN: 26.0 a step"), "{table}");
+    // Burn's launches are not among those that are counted.
+    let ours = launches - burns(&counts);
+    assert!(table.contains(&format!("launches of this program's kernels: {ours}.0 a step")), "{ours}: {table}");
+    assert!(table.contains(" bytes of workspace"), "{table}");
 }
 
 /// Launches of a step of that size: 97 are this project's, the rest Burn's for the loss and what autodiff keeps.
@@ -141,9 +149,8 @@ fn a_step_of_resnet18_has_the_launches_of_the_prediction() {
     let count = |is: &dyn Fn(&str) -> bool| -> usize {
         counts.iter().filter(|(name, _)| is(name)).map(|(_, count)| count).sum()
     };
-    let kernel = |name: &str| name.strip_prefix("cuLaunchKernel ").map(String::from);
-    let ours = count(&|name| kernel(name).is_some_and(|kernel| OURS.iter().any(|start| kernel.starts_with(start))));
-    let burns = count(&|name| kernel(name).is_some()) - ours;
+    let burns = burns(&counts);
+    let ours = count(&|name| name.starts_with("cuLaunchKernel ")) - burns;
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gpu/prediction.md");
     let page = fs::read_to_string(page).unwrap();
     let predicted = |what: &str| -> usize {
@@ -172,6 +179,12 @@ const OURS: [&str; 11] = [
     "similarity_",
     "cholesky_",
 ];
+
+/// The launches of Burn's kernels.
+fn burns(counts: &BTreeMap<String, usize>) -> usize {
+    let kernels = counts.iter().filter_map(|(name, count)| Some((name.strip_prefix("cuLaunchKernel ")?, count)));
+    kernels.filter(|(name, _)| !OURS.iter().any(|start| name.starts_with(start))).map(|(_, count)| count).sum()
+}
 
 /// Memory stays level: what a step takes is given back, or used again by the next.
 #[test]
@@ -288,16 +301,103 @@ fn training_takes_the_steps_of_the_cpu() {
         ("bf16", "cuda", [2e-2, 5e-2], "eager"),
     ] {
         let arguments = [&TRAIN[..], &[out, "--backend", backend]].concat();
-        stub.bagssl(here, &arguments, &[("CUDA_STUB_MODE", mode)]).succeeded();
-        let got = losses(here, out);
-        assert_eq!(got.len(), expected.len(), "{out}");
-        for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            let (apart, bound) = ((got - expected).abs() / expected.abs(), bounds[usize::from(step >= 3)]);
-            assert!(apart < bound, "{out}, step {}: {apart:.1e}: {got} instead of {expected}", step + 1);
-        }
+        let run = stub.bagssl(here, &arguments, &[("CUDA_STUB_MODE", mode)]).succeeded();
+        agree(out, &losses(here, out), &expected, bounds);
+        goes_up_once(&run);
     }
     // The order in which work is done is no part of what is computed.
     assert_eq!(losses(here, "exact"), losses(here, "deferred"));
+}
+
+/// Losses are those of the CPU, up to bounds of the relative difference: of the first three steps, and of later ones.
+#[track_caller]
+fn agree(out: &str, got: &[f64], expected: &[f64], bounds: [f64; 2]) {
+    assert_eq!(got.len(), expected.len(), "{out}");
+    for (step, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let (apart, bound) = ((got - expected).abs() / expected.abs(), bounds[usize::from(step >= 3)]);
+        assert!(apart < bound, "{out}, step {}: {apart:.1e}: {got} instead of {expected}", step + 1);
+    }
+}
+
+/// Bytes of a batch of [`TRAIN`]: 20 images, two patches of 16 x 16 pixels, three channels in f32.
+const BATCH: u64 = 20 * 2 * 3 * 16 * 16 * 4;
+
+/// In each settled step the batch goes up once, from pinned memory, and little besides.
+#[track_caller]
+fn goes_up_once(run: &Run) {
+    let steps = run.record.steps();
+    let settled = &steps[1..];
+    assert!(settled.len() >= 2, "{} steps", steps.len());
+    for (step, lines) in settled.iter().enumerate() {
+        let up = |line: &&String| line.starts_with("cuMemcpyHtoDAsync") || line.starts_with("cuMemcpy2DAsyncHtoD");
+        let copies: Vec<(u64, &String)> = lines
+            .iter()
+            .filter(up)
+            .map(|line| (sum(std::slice::from_ref(line), line.split(' ').next().unwrap(), "bytes"), line))
+            .collect();
+        let large: Vec<_> = copies.iter().filter(|(bytes, _)| *bytes >= BATCH).collect();
+        assert!(large.len() == 1 && large[0].1.contains(" pinned=1 "), "step {}: {copies:?}", step + 2);
+        let bytes: u64 = copies.iter().map(|(bytes, _)| bytes).sum();
+        assert!(bytes < BATCH + (16 << 10), "step {}: {bytes} bytes: {copies:?}", step + 2);
+    }
+}
+
+/// Where no plan of cuDNN runs, exact convolutions are products of matrices; those in bf16 end the run with one line.
+#[test]
+fn without_plans_convolutions_are_products() {
+    let Some(stub) = stub() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let output = bagssl(here, &[&TRAIN[..], &["cpu"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let no_plan = [("CUDA_STUB_FAIL", "cudnnBackendExecute:1+")];
+    let run = stub.bagssl(here, &[&TRAIN[..], &["products", "--backend", "cuda-f32"]].concat(), &no_plan).succeeded();
+    agree("products", &losses(here, "products"), &losses(here, "cpu"), [1e-4, 2e-2]);
+    let steps = run.record.steps();
+    let counts = counts(steps[steps.len() - 1]);
+    let count =
+        |of: &str| counts.iter().filter(|(name, _)| name.starts_with(of)).map(|(_, count)| count).sum::<usize>();
+    // The 9 of the layers and the loss, and one for each of the 26 passes of convolutions.
+    assert_eq!((count("cudnn "), count("cublasGemm")), (0, 9 + 26), "{counts:?}");
+    let run = stub.bagssl(here, &[&TRAIN[..], &["none", "--backend", "cuda"]].concat(), &no_plan);
+    says(&run, &["cuDNN", "no plan for Forward", "bf16", "CUDA_STUB_FAIL"]);
+}
+
+/// What Burn has compiled is kept in the user's cache, with the program's own settings: the next run compiles next to nothing.
+/// What Burn says of a cache that is damaged is printed, by the check too.
+#[test]
+fn compiled_kernels_are_kept_and_damage_is_told() {
+    let Some(stub) = stub() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let compiled = |run: &Run| run.record.lines().iter().filter(|line| line.starts_with("nvrtcCompile")).count();
+    let check = ["doctor", "--check", "--only", "fused-pool"];
+    let [first, second] = [(); 2].map(|()| stub.bagssl(here, &check, &[]).succeeded());
+    let [before, after] = [&first, &second].map(compiled);
+    assert!(before >= 4 && after <= before / 4, "{before} kernels compiled, then {after}");
+    assert!(!second.stderr().contains("warning"), "{}", second.stderr());
+    assert!(stub.sources().iter().any(|source| source.contains("extern \"C\" __global__")), "no source is kept");
+    let kept = here.join("cache/bagssl/burn/nvrtc-13.0-sm90");
+    let mut folders = vec![kept.clone()];
+    let mut chunks = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "cbor") {
+                chunks.push(path);
+            }
+        }
+    }
+    assert!(!chunks.is_empty(), "{}: expected kernels", kept.display());
+    for chunk in &chunks {
+        let kernels = fs::read(chunk).unwrap();
+        fs::write(chunk, [&kernels[..], b"garbage"].concat()).unwrap();
+    }
+    let run = stub.bagssl(here, &check, &[]).succeeded();
+    let warnings = run.stderr();
+    assert!(warnings.lines().any(|line| line.starts_with("warning: Corrupted cache file")), "{warnings}");
 }
 
 /// Two GPUs share each batch through NCCL: they take the steps of one, also where work waits until somebody waits for it.

@@ -76,6 +76,7 @@ impl Check {
     /// Runs the check. Prints each line before the next part starts, so that a crash loses no
     /// output.
     fn run(&self) -> Result<ExitCode> {
+        crate::backend::show_warnings();
         let summary = bagssl_backend::check_cuda(&self.parts, &mut |told| say!("{told}"))?;
         say!("{summary}");
         Ok(ExitCode::from(u8::from(!summary.failed.is_empty())))

@@ -1,5 +1,6 @@
 // NVRTC: compiles CUDA C++ as host code with c++, into a library that the stub's driver loads. What it gives as PTX is the
-// library's path, and the names of its kernels as PTX has them. Libraries are kept in the folder that CUDA_STUB_CACHE names, under a hash of what they were made of.
+// library's path, and the names of its kernels as PTX has them. Libraries and
+// sources are kept in the folder that CUDA_STUB_CACHE names, under a hash of what they were made of.
 #include <cstdint>
 #include <fstream>
 #include <map>
@@ -56,6 +57,11 @@ static int compile(Program& program, const std::string& includes) {
   char own[32];
   std::snprintf(own, sizeof own, ".%d.%p", (int)getpid(), (void*)&program);
   std::string base = cache + "/" + name + own;
+  // What was given, for a compiler that knows GPUs.
+  if (!exists(cache + "/" + name + ".cu")) {
+    std::ofstream(base + ".cu") << program.source;
+    std::rename((base + ".cu").c_str(), (cache + "/" + name + ".cu").c_str());
+  }
   if (!exists(library)) {
     std::string source = std::regex_replace(program.source, std::regex("extern\\s+__shared__"), "extern");
     std::ofstream(base + ".cpp") << source;
@@ -87,7 +93,7 @@ static int compile(Program& program, const std::string& includes) {
     std::ofstream(base + ".ptx") << ptx;
     std::rename((base + ".ptx").c_str(), (cache + "/" + name + ".ptx").c_str());
     std::rename((base + ".so").c_str(), library.c_str());
-    std::rename((base + ".cpp").c_str(), (cache + "/" + name + ".cpp").c_str());
+    unlink((base + ".cpp").c_str());
     unlink((base + ".all.cpp").c_str());
     unlink((base + ".log").c_str());
   }

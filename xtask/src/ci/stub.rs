@@ -35,5 +35,5 @@ pub(crate) fn check(features: &str) -> Result<()> {
         .env("LD_LIBRARY_PATH", &libraries)
         .env("CUDA_PATH", &source);
     doctor.env("CUDA_STUB_CACHE", &kernels).env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
-    run::run_checked(doctor.env("CUBECL_AUTOTUNE_LEVEL", "minimal"))
+    run::run_checked(&mut doctor)
 }

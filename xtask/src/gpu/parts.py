@@ -158,7 +158,7 @@ def profile(run):
         run.skip("profile", str(error))
     else:
         program, *arguments, _json = train(*RESNET18, "--steps", "10", "--profile", path)
-        run.part("profile", [program, *arguments], 10, 60, read.lines(60))
+        run.part("profile", [program, *arguments], 10, 60, read.lines(120))
     ncu = tool("ncu")
     if ncu:
         about = [ncu, "--launch-skip", "1500", "--launch-count", "800", "--metrics", "gpu__time_duration.sum", "--csv",

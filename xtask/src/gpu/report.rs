@@ -186,7 +186,7 @@ fn figures(results: &Results) -> String {
         ("eval", "knn", 8),
         ("eval", "linear", 8),
         ("ncu", "", 32),
-        ("profile", "line", 60),
+        ("profile", "line", 120),
     ];
     let rows: Vec<_> = chosen.iter().flat_map(|(part, start, most)| of(part, start, *most)).collect();
     let rows: Vec<_> = rows.into_iter().filter(|row| row[1] != "error").collect();

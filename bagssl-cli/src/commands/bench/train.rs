@@ -65,7 +65,9 @@ pub(crate) struct Args {
     loading: bool,
     /// Write a Chrome trace of the timed steps, and print where their time goes
     ///
-    /// Open the trace in ui.perfetto.dev or chrome://tracing.
+    /// Open the trace in ui.perfetto.dev or chrome://tracing. On a GPU, the counts are those of
+    /// this program's kernels, plans, products and copies. Burn's own kernels, and the small
+    /// uploads for them, are not counted.
     #[arg(long, value_name = "FILE", requires = "backend")]
     profile: Option<PathBuf>,
     #[command(flatten)]

@@ -129,7 +129,7 @@ impl Plans {
         stream: &Stream,
         workspace: &mut Workspace,
     ) -> Outcome<Result<Plan, String>> {
-        let no_plan = |why: String| format!("cuDNN: no plan for {key:?}: {why}");
+        let no_plan = |why: String| format!("cuDNN: no plan for {}: {why}", key.text());
         let graph = match Graph::new(&self.library, key) {
             Ok(graph) => graph,
             Err(why) => return Ok(Err(no_plan(why))),
