@@ -319,8 +319,8 @@ fn agree(out: &str, got: &[f64], expected: &[f64], bounds: [f64; 2]) {
     }
 }
 
-/// Bytes of a batch of [`TRAIN`]: 20 images, two patches of 16 x 16 pixels, three channels in f32.
-const BATCH: u64 = 20 * 2 * 3 * 16 * 16 * 4;
+/// Bytes of a batch of [`TRAIN`]: 60 images, two patches of 16 x 16 pixels, three channels in f32.
+const BATCH: u64 = 60 * 2 * 3 * 16 * 16 * 4;
 
 /// In each settled step the batch goes up once, from pinned memory, and little besides.
 #[track_caller]

@@ -213,7 +213,7 @@ fn images_are_skipped_while_they_are_embedded() {
         let output = bagssl(here, &[stride, more, &skipping].concat());
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{errors}");
-        assert_eq!(errors.lines().count(), 4, "{errors}");
+        assert_eq!(errors.lines().count(), 5, "{errors}");
         assert!(errors.contains("data: ignored: 1 file without an image extension (dog/notes.txt)"), "{errors}");
         assert!(errors.contains("skipped 2 images"), "{errors}");
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -284,7 +284,7 @@ fn bad_input_gets_one_line() {
     refused(here, &["train", "--config", "bad.toml"], &["bad.toml"]);
     refused(here, &["eval", "nothing.safetensors"], &["nothing.safetensors"]);
     refused(here, &["eval", "photos"], &["photos", "expected a file"]);
-    refused(here, &["inspect", "photos/val/cat/3.png"], &["3.png", "expected a safetensors file"]);
+    refused(here, &["inspect", "photos/val/cat/3.png"], &["3.png", "expected a checkpoint, got an image (PNG)"]);
     let import = ["import", "photos/val/cat/3.png", "-o", "x.safetensors"];
     refused(here, &import, &["3.png", "expected PyTorch's zip format or safetensors"]);
     #[cfg(unix)]

@@ -211,7 +211,7 @@ fn embed_says_what_it_takes_a_folder_for() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     write(here, &["flat/1.png", "flat/more/2.png", "noval/train/cat/3.png", "noval/train/dog/4.png"]);
-    let embed = |data: &str| [GOLDEN, data, "-o", "e.npy", "--force", "--random", "1"].map(String::from);
+    let embed = |data: &str| [GOLDEN, data, "-o", "e.npy", "--force", "--whole"].map(String::from);
     let call = |more: &[String]| {
         let all: Vec<&str> = std::iter::once("embed").chain(more.iter().map(String::as_str)).collect();
         prints(here, &all)

@@ -486,7 +486,14 @@ fn inspect_says_that_weights_are_unusable() {
     assert!(!succeeds(here, &["inspect", GOLDEN]).contains("unusable"));
     let checkpoint = bagssl_core::checkpoint::Checkpoint::from_bytes(&golden).unwrap();
     let named = |name: &&str| {
-        let shape = checkpoint.spec().model.parameters().into_iter().find(|p| p.name == **name).unwrap().shape;
+        let shape = checkpoint
+            .spec()
+            .model
+            .parameters()
+            .into_iter()
+            .find(|p| p.name == **name)
+            .unwrap_or_else(|| panic!("{name}"))
+            .shape;
         let mut values = checkpoint.values(name).unwrap();
         if *name == "encoder.bn1.weight" {
             values[1] = f32::INFINITY;

@@ -9,7 +9,7 @@ pub fn is_interpreted(character: char) -> bool {
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Returns the text with each character that [is interpreted](is_obeyed) replaced by `\n`, `\r`,
+/// Returns the text with each character that [is interpreted](is_interpreted) replaced by `\n`, `\r`,
 /// `\t` or `\u{..}`, and each backslash by two, so that different texts stay different.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

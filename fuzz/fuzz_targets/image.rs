@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(image) = Image::decode(bytes, "fuzz") {
         let size = image.size();
-        assert_eq!(expected.unwrap(), size);
+        assert_eq!(told.unwrap(), size);
         assert_eq!(image.rgb().len(), size.height as usize * size.width as usize * 3);
     }
 });

@@ -39,7 +39,7 @@ pub(crate) struct FitArgs {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// Kind of classifier
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long = "by", value_enum, default_value_t)]
     kind: Kind,
     /// Number of neighbors that vote, with --by knn [default: 20]
     #[arg(long, alias = "neighbours", value_name = "N")]

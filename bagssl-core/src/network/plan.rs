@@ -200,7 +200,7 @@ impl From<Plan> for UncheckedPlan {
 
 /// The limit of channels, kernel sizes and strides. It is above any sensible size, and small enough
 /// that no product of four overflows 64 bits.
-const MAX_EXTENT: usize = 1 << 15;
+const MAX_DIM: usize = 1 << 15;
 
 impl Plan {
     /// Validates a list of layers.
@@ -402,14 +402,11 @@ impl Plan {
                         stride: input_field.stride.saturating_mul(stride[0]),
                     };
                     if let Op::ConvNorm { residual: Some(residual), .. } = layer.op {
-                        let residual_field = fields[residual];
-                        if residual_field.stride != field.stride {
-                            return refuse(
-                                index,
-                                format!("expected equal strides, got {field:?} and {residual_field:?}"),
-                            );
+                        let skip_field = fields[residual];
+                        if skip_field.stride != field.stride {
+                            return refuse(index, format!("expected equal strides, got {field:?} and {skip_field:?}"));
                         }
-                        field.side = field.side.max(residual_field.side);
+                        field.side = field.side.max(skip_field.side);
                     }
                     field
                 }
@@ -508,11 +505,7 @@ pub(crate) fn check_window(window: Window) -> core::result::Result<(), String> {
 }
 
 fn check_size(name: &str, size: usize) -> core::result::Result<(), String> {
-    if (1..=MAX_EXTENT).contains(&size) {
-        Ok(())
-    } else {
-        Err(format!("{name}: expected 1 to {MAX_EXTENT}, got {size}"))
-    }
+    if (1..=MAX_DIM).contains(&size) { Ok(()) } else { Err(format!("{name}: expected 1 to {MAX_DIM}, got {size}")) }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct CheckReport {
     /// The number of images of each class, by name.
     pub classes: BTreeMap<String, usize>,
     /// The number of images without a class.
-    pub first_without_class: usize,
+    pub without_class: usize,
     /// The smallest and the largest height in pixels.
     pub height: Option<(u32, u32)>,
     /// The smallest and the largest width in pixels.
@@ -82,7 +82,7 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
     for image in 0..dataset.len() {
         *classes.entry(dataset.classes()[dataset.label(image) as usize].clone()).or_default() += 1;
     }
-    let first_without_class = classes.remove("").unwrap_or(0);
+    let without_class = classes.remove("").unwrap_or(0);
     let total = analyzed.iter().filter_map(|sums| sums.as_ref().ok().copied()).reduce(Sums::join);
     let mean = |sums: &Sums| sums.sum.map(|sum| sum as f64 / sums.pixels as f64 / 255.0);
     let deviation = |sums: &Sums| {
@@ -95,7 +95,7 @@ pub fn check(dataset: &Dataset, sample: Option<usize>, progress: &(dyn Fn() + Sy
     CheckReport {
         images: dataset.len(),
         classes,
-        first_without_class,
+        without_class,
         height: total.map(|sums| sums.height),
         width: total.map(|sums| sums.width),
         mean: total.as_ref().map(mean),

@@ -68,7 +68,8 @@ pub(crate) fn contents(mut reader: impl Read + Seek, length: u64, origin: &Path)
     match failed {
         _ if length == 0 => return Err(refuse("an empty file".into())),
         Some(error) if end == 0 => {
-            return Err(sniff::file_kind(&start).map_or(no_tar(error), |what| refuse(what.into())));
+            let other = sniff::file_kind(&start).filter(|kind| *kind != sniff::TAR);
+            return Err(other.map_or(no_tar(error), |kind| refuse(kind.into())));
         }
         None if end == 0 => {}
         _ if length.saturating_sub(end) < BLOCK => {

@@ -3,6 +3,8 @@
 /// The number of bytes that detection needs.
 pub(crate) const LENGTH: u64 = 512;
 
+/// What [`file_kind`] calls a tar archive.
+pub(crate) const TAR: &str = "a tar archive";
 const PICKLE: &str = "a pickle; for CIFAR, use the binary version";
 
 /// Describes a file by its first bytes (512 are enough), if it is of a known type: `a zip archive`.
@@ -48,7 +50,7 @@ pub(crate) fn file_kind(start: &[u8]) -> Option<&'static str> {
     if start.get(257..262) == Some(b"ustar") {
         return Some(match start.starts_with(b"sys_info\0") {
             true => "a PyTorch file of the format before PyTorch 0.1.10; save it again with torch.save, then import it",
-            false => "a tar archive",
+            false => TAR,
         });
     }
     let has = |part: &[u8]| memchr::memmem::find(start, part).is_some();

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bagssl_core::aggregate::RunningMean;
 use bagssl_core::bag::Bag;
 use bagssl_core::checkpoint::Checkpoint;
-use bagssl_core::cpu::{ArenaExecutor, Executor, InstructionSet, ExecutorOptions, Serial};
+use bagssl_core::cpu::{ArenaExecutor, Executor, ExecutorOptions, InstructionSet, Serial};
 use bagssl_core::patch::{Crop, ImageSize, PatchSide, PatchSpec};
 use bagssl_core::random::Address;
 use bagssl_core::{Error, Result};

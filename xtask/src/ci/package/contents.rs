@@ -13,10 +13,11 @@ use toml::Table;
 const LARGEST: usize = 10 << 20;
 
 /// Categories of crates.io that suit these crates. It ignores others.
-const CATEGORIES: [&str; 8] = [
+const CATEGORIES: [&str; 9] = [
     "algorithms",
     "command-line-utilities",
     "computer-vision",
+    "filesystem",
     "hardware-support",
     "multimedia::images",
     "no-std",
