@@ -104,7 +104,11 @@ fn train_evaluate_embed() {
     let own = ["embed", "own.safetensors", "a.png", "-o", "own.safetensors", "--force"];
     refused(here, &own, &["own.safetensors", "a file other than the input"]);
     assert!(fs::read(here.join("own.safetensors")).unwrap() == fs::read(here.join(model)).unwrap());
-    refused(here, &["reproduce", "--seed", "18446744073709551615", "--dry-run"], &["--seed"]);
+    refused(
+        here,
+        &["reproduce", "--seed", "18446744073709551615", "--dry-run"],
+        &["seed: expected 0 to 9223372036854775807"],
+    );
     #[cfg(unix)]
     {
         // A name with a line's end keeps to one line, and the patches of an image do not depend on its place.
@@ -293,7 +297,7 @@ fn bad_input_gets_one_line() {
     refused(here, &["data", "check", "bad.toml"], &["bad.toml: expected an uncompressed .tar of images", "got a text"]);
     assert_eq!(names(here), ["bad.toml", "photos"], "nothing half-done is left");
 
-    assert!(succeeds(here, &["data", "check", "photos"]).contains("2 images of 1 classes, 0 broken"));
+    assert!(succeeds(here, &["data", "check", "photos"]).contains("2 images of 1 class, 0 broken"));
     fs::write(here.join("photos/val/cat/4.jpg"), "no image").unwrap();
     let broken = bagssl(here, &["data", "check", "photos"]);
     assert_eq!(broken.status.code(), Some(1));
