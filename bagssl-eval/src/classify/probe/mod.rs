@@ -41,7 +41,7 @@ impl Default for Linear {
 
 impl Linear {
     /// The names of the presets.
-    pub(crate) const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
+    pub const NAMES: [&str; 3] = ["logistic", "emp-ssl", "vicreg"];
 
     /// Returns a recipe by name.
     ///
