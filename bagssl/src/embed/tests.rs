@@ -127,7 +127,7 @@ fn patches_of_small_images_and_searches_among_them_count() {
     assert!(decoded(few, decide, 20).unwrap().is_some());
     for refused in [decoded(few, None, 19), decoded(StopOptions::default(), decide, 100)] {
         let error = refused.unwrap_err().to_string();
-        assert!(error.starts_with("x: 0: expected an image that needs at max"), "{error}");
+        assert!(error.starts_with("x: 0: expected an image that needs at most"), "{error}");
     }
 }
 
