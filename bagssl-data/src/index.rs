@@ -170,7 +170,7 @@ impl Index {
         }
     }
 
-    /// See [`Dataset::select_classes`](crate::dataset::Dataset::of_classes).
+    /// See [`Dataset::select_classes`](crate::dataset::Dataset::select_classes).
     pub(crate) fn select_classes(self, list: &str) -> Result<Self> {
         let refuse = |expected: &str, got: String| Error::Setting { name: "classes", expected: expected.into(), got };
         let name = |line: &str| match self.classes.iter().find(|class| *class == line.trim()) {
@@ -202,7 +202,7 @@ impl Index {
         Ok(Index { entries, classes, ..self })
     }
 
-    /// See [`Dataset::select_images`](crate::dataset::Dataset::of_images).
+    /// See [`Dataset::select_images`](crate::dataset::Dataset::select_images).
     pub(crate) fn select_images(self, images: &[u32]) -> Self {
         let entries = images.iter().map(|&image| self.entries.get(image as usize)).collect();
         Index { entries, ..self }
